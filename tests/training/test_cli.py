@@ -16,6 +16,7 @@ from vlm.checkpoint.checkpoint import read_checkpoint
 from vlm.checkpoint.file import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
+from vlm.core.errors import ConfigError
 
 
 def best(run: Path) -> str:
@@ -181,6 +182,41 @@ def test_a_swap_starts_from_the_new_class_own_defaults(data: Path, tmp_path: Pat
     assert nested.model.model.fusion.merge.arguments["dropout"] == 0.0
     optimizer = built(tmp_path, data, "--model.optimizer=torch.optim.SGD").trainer.optimizers[0]
     assert optimizer.defaults["weight_decay"] == 0, "AdamW's 0.01 leaked into SGD"
+
+
+@pytest.mark.parametrize(
+    ("option", "source"),
+    [
+        ("fusion.image_dim=5", "the image encoder"),
+        ("fusion.text_dim=5", "the text encoder"),
+        ("head.in_dim=5", "the fusion"),
+        ("head.answers=[red]", "the vocabulary of the data set"),
+        ("text_encoder.words=[red]", "the training questions"),
+    ],
+)
+def test_what_comes_from_elsewhere_cannot_be_set(
+    option: str, source: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^model.{option.partition('=')[0]}: .* from {source};"):
+        built(tmp_path, data, f"--model.{option}")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "hidden"),
+    [
+        ("fusion", "MCAN", {"image_dim", "text_dim"}),
+        ("head", "Classification", {"in_dim", "answers"}),
+        ("text_encoder", "Recurrent", {"words"}),
+    ],
+)
+def test_the_help_of_a_part_shows_what_can_be_set(
+    part: str, name: str, hidden: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", f"--model.{part}.help", name])
+    shown = set(re.findall(rf"--model\.{part}\.(\w+)", capsys.readouterr().out))
+    assert shown
+    assert not shown & hidden
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from vlm.core.compat import try_integers_first
 from vlm.core.errors import ConfigError
 from vlm.core.validation import did_you_mean, nearest
+from vlm.training.fit import LINKED
 
 
 class ConciseParser(LightningArgumentParser):
@@ -20,8 +21,13 @@ class ConciseParser(LightningArgumentParser):
         # the same key is an error in a file.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        added = super().add_class_arguments(*args, **kwargs)
+    def add_class_arguments(
+        self, theclass: type, nested_key: str | None = None, *args: Any, **kwargs: Any
+    ) -> list[str]:
+        linked = LINKED.get((nested_key or "").removeprefix("model."))
+        if linked:  # only the help of a part adds one under this key
+            kwargs["skip"] = {*kwargs.get("skip", ()), *linked}
+        added = super().add_class_arguments(theclass, nested_key, *args, **kwargs)
         try_integers_first(self)
         return added
 

@@ -35,7 +35,7 @@ from vlm.datasets.base import Dataset
 from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import BEST
 from vlm.training.fault_tolerance.signals import handlers_kept, leave_at_signals
-from vlm.training.fit import train
+from vlm.training.fit import LINKED, train
 from vlm.training.readable import READABLE
 from vlm.training.resume_checks import lora_differences, refuse, refuse_two_beginnings
 from vlm.training.run_dir import (
@@ -149,6 +149,7 @@ class VQACLI(LightningCLI):
         if self.subcommand == "fit":
             leave_at_signals()
         config.model.seed = int(config.seed_everything)  # which `true` has drawn by now
+        _refuse_linked(config.model)
         try:
             self._run = RunOptions(**vars(config.run))
         except ValueError as error:
@@ -226,6 +227,17 @@ class VQACLI(LightningCLI):
             self.model.about = self.checkpoint.about
             self.config_init[subcommand].ckpt_path = None
         super()._run_subcommand(subcommand)
+
+
+def _refuse_linked(model: Namespace) -> None:
+    for part, sources in LINKED.items():
+        arguments = model[part].get("init_args") or {}
+        for name, source in sources.items():
+            if value := arguments.get(name):
+                raise ConfigError(
+                    f"model.{part}.{name}: got {value!r:.99}, but it comes from {source}; remove "
+                    "this option."
+                )
 
 
 class Untrained(VQACLI):

@@ -42,12 +42,14 @@ from vlm.training.trainer import DEFAULTS, make_trainer
 from vlm.training.trainer_options import check_test_limit
 from vlm.trust.calibrate import calibrate
 
+_WIDTHS = {"image_dim": "the image encoder", "text_dim": "the text encoder"}
 LINKED = {
-    "text_encoder": ("words",),
-    "fusion": ("image_dim", "text_dim"),
-    "head": ("in_dim", "image_dim", "text_dim", "answers"),
+    "text_encoder": {"words": "the training questions"},
+    "fusion": _WIDTHS,
+    "head": {"in_dim": "the fusion", "answers": "the vocabulary of the data set", **_WIDTHS},
 }
-"""Arguments of the parts that the command line takes from the data and from other parts."""
+"""Arguments of the parts that the command line takes from the data and from other parts, and from
+which."""
 
 
 class Run:
