@@ -1,4 +1,4 @@
-"""Which fusions learn, each swapped into one configuration with one option.
+"""How soon each fusion learns, swapped into one configuration with one option.
 
     python benchmarks/learning.py easy_vqa --out runs/learning/easy_vqa.json
     python benchmarks/learning.py scenes --out runs/learning/scenes.json --fusions MCAN --seeds 0
@@ -7,7 +7,7 @@ Trains `configs/any_fusion.yaml` with each fusion at its defaults: on easy-VQA f
 questions of Scenes about one object's shape for 16 ("scenes"), on those about shape and place for
 20 ("positions"), on the latter for 8 with an image encoder that knows Scenes ("pretrained"), or on
 SQOOP-lite for 12 ("sqoop"). What is finished is read from the file, so the command can be stopped
-and given again. Beside the file lies a Markdown table.
+and given again. Beside the file lie two Markdown tables.
 """
 
 from __future__ import annotations
@@ -110,11 +110,13 @@ def measured(data: str, fusion: str, seed: int, given: argparse.Namespace) -> di
     }
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """One line for each fusion, the best first; of one seed with the interval over questions."""
+def tables(results: dict[str, dict[str, Any]]) -> str:
+    """Accuracy on test, of one seed with the interval over questions, then on validation after each
+    epoch of the first seed. One line for each fusion, the best first."""
     abilities = [*next(iter(next(iter(results.values())).values()))["test"]]
-    heads = ["fusion", "parameters", "factor", *abilities, "seeds", "validation after each epoch"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 2) + "---|"]
+    heads = ["fusion", "parameters", "factor", *(f"{ability} %" for ability in abilities)]
+    scores = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    curves = ["| fusion | validation % after each epoch |", "|---|---|"]
 
     def mean(seeds: dict[str, Any], ability: str) -> float:
         return statistics.mean(each["test"][ability][0] for each in seeds.values())
@@ -122,13 +124,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for fusion, seeds in sorted(results.items(), key=lambda row: -mean(row[1], abilities[0])):
         first = next(iter(seeds.values()))
         curve = ", ".join(f"{value:.1f}" for value in first["validation"])
+        curves.append(f"| `{fusion}` | {curve} |")
         cells = [f"`{fusion}`", f"{first['parameters']:,}", f"{first['factor']:g}"]
         for ability in abilities:
             _, low, high = first["test"][ability]
-            interval = f" ({low:.2f} - {high:.2f})" if len(seeds) == 1 else ""
-            cells.append(f"{mean(seeds, ability):.2f}{interval}")
-        lines.append(f"| {' | '.join([*cells, str(len(seeds)), curve])} |")
-    return "\n".join(lines) + "\n"
+            spread = f"{low:.2f} - {high:.2f}" if len(seeds) == 1 else f"{len(seeds)} seeds"
+            cells.append(f"{mean(seeds, ability):.2f} ({spread})")
+        scores.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*scores, "", *curves]) + "\n"
 
 
 def main() -> None:
@@ -149,8 +152,8 @@ def main() -> None:
             if str(seed) not in seeds:
                 seeds[str(seed)] = measured(given.data, fusion, seed, given)
                 write_whole(given.out, json.dumps(results, indent=1).encode())
-                write_whole(given.out.with_suffix(".md"), table(results).encode())
-    print(table(results))
+                write_whole(given.out.with_suffix(".md"), tables(results).encode())
+    print(tables(results))
 
 
 if __name__ == "__main__":

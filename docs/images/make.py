@@ -89,11 +89,11 @@ def draw_learning() -> None:
 
 
 IMAGES, QUESTIONS = 16, 4
-"""Of the batch whose operations are counted: as in training, four questions about each image."""
+"""Of the batch whose FLOPs are counted: as in training, four questions about each image."""
 
 
 def megaflops(fusion: str) -> float:
-    """Forward and backward of a fusion for one question, at the sizes of the trainings: 16 tokens
+    """Forward and backward of a fusion for one question, at the sizes of these runs: 16 tokens
     of width 144 and 8 words of width 128. A multiply-add counts as two."""
     made = getattr(vlm.fusion, fusion)(144, 128)
     image = Features(torch.randn(IMAGES, 16, 144, requires_grad=True))
@@ -130,8 +130,8 @@ def draw_cost() -> None:
     axes.minorticks_off()
     axes.set(
         ylim=(2, 13),
-        xlabel="million operations of the fusion for a question, forward and backward",
-        ylabel="first epoch with 95 % of validation",
+        xlabel="million FLOPs of the fusion for a question, forward and backward",
+        ylabel="first epoch with 95 % validation accuracy",
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

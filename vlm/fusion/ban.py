@@ -33,9 +33,9 @@ class BAN(Fusion):
         glimpses: number of attention maps, G, and of residual steps.
         rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).
         dropout: fraction dropped in training from the patches and from the output of each glimpse.
-        counter: `ObjectCounter` that counts the objects of each glimpse; a patch has the highest
-            logit over the words. relu(linear_g(counts)) is added to every word with the glimpse.
-            The image must then have boxes; None for no counting.
+        counter: `ObjectCounter` that counts the objects of each glimpse; the logit of a patch is
+            its highest over the words. relu(linear_g(counts)) is added to every word with the
+            glimpse. The image must then have boxes; None for no counting.
 
     Example:
         >>> fusion = vlm.fusion.BAN(image_dim=64, text_dim=32, out_dim=48, glimpses=2)

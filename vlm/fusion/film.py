@@ -18,7 +18,7 @@ Prepared = tuple[Tensor, Tensor]
 
 
 class FiLM(Fusion):
-    """Residual blocks on the patches whose channels the question modulates.
+    """Residual blocks over the patches; the question scales and shifts their channels.
 
     FiLM (Perez et al. 2018, arXiv 1709.07871, equations 1 and 2, and figure 3):
 
@@ -30,8 +30,8 @@ class FiLM(Fusion):
         tokens = D [x, place] + d;  pooled = max over the patches of tokens
 
     `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate maps.
-    Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1. One of the paper's
-    is 3 x 3, but tokens need not lie on a grid, and the image encoder has already combined
+    Tokens without boxes all lie in the middle. Both convolutions of a block are 1 x 1. The paper
+    has one of 3 x 3, but tokens need not lie on a grid, and the image encoder has already combined
     neighbours. `tokens` are the patches. Weights are initialised as in the authors' code
     (`he_uniform`), biases with zeros.
 

@@ -19,7 +19,7 @@ TANH_PERCEPTRON = partial(ConcatMLP, hidden_dims=(256,), activation="tanh")
 
 
 class GlimpseAttention(Fusion):
-    """A merge scores every patch for the question; another merges it with what is attended to.
+    """Attention over the image, guided by the question: one weighted mean of patches per glimpse.
 
         scores = score(patch_n, question)              (B, P, G)
         glimpse_g = sum_n softmax_n(scores)_g patch_n
@@ -27,8 +27,9 @@ class GlimpseAttention(Fusion):
 
     With MLB, MUTAN or BLOCK as both merges it is the attention of those papers (arXiv 1610.04325,
     section 4; 1705.06676, section 4; 1902.00038, section 4); with a perceptron as score and a
-    product as merge it is bottom-up top-down attention (arXiv 1707.07998, equations 3 to 9). The
-    question is projected once, not once for every patch.
+    product as merge it is bottom-up top-down attention (arXiv 1707.07998, equations 3 to 9). One
+    merge scores every patch for the question; another merges the question with the attended
+    patches. The question is projected once, not once for every patch.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -17,8 +17,8 @@ from vlm.fusion.transformer import AddNorm, PostNormFeedForward
 class LXMERT(Fusion):
     """LXMERT's cross-modality encoder (Tan and Bansal 2019, arXiv 1908.07490, section 2.2).
 
-    In each layer, words attend to patches and at the same time patches to words, then each side
-    attends to itself, then follow the feed-forward networks; all are post-normalised. Each
+    In each layer, words and patches attend to each other at the same time; then each side attends
+    to itself and passes through its feed-forward network. All three steps are post-normalised. Each
     direction has its own weights, as in ViLBERT (Lu et al. 2019, arXiv 1908.02265, figure 2b).
     vlm's encoders give no class tokens, so `pooled` is ViLBERT's product of the two sides (section
     3.2), made from the mean word and the maximum over the patches:

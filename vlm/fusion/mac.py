@@ -12,7 +12,7 @@ from vlm.fusion.base import Fusion
 
 
 class MAC(Fusion):
-    """Memory, attention and composition: each step looks up one thing that the question asks for.
+    """A chain of steps: each attends to words, reads one thing in the image and updates a memory.
 
         k_n = ELU(K token_n),  w_s = V word_s,  q = P question
         control:  c_i = sum_s softmax_s(a . (u_i * w_s)) w_s,  u_i = A [c_(i-1), Q_i q]

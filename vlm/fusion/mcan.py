@@ -25,9 +25,9 @@ class MCAN(Fusion):
 
         pooled = LayerNorm(reduce(words) + reduce(patches))                       (section 4.3)
 
-    `tokens` are the words and patches as the reductions project them: the result of each if it had
-    all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, num_layers=6,
-    num_heads=8, dropout=0.1; the defaults are for small models.
+    `tokens` are the words and patches after the linear map of their reduction: what the reduction
+    would return if one token had all the attention. The paper's sizes for VQA v2 are out_dim=1024,
+    dim=512, num_layers=6, num_heads=8, dropout=0.1; the defaults are for small models.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -14,7 +14,7 @@ from vlm.fusion.merges import MFB, MFH
 
 
 class MFBCoAttention(Fusion):
-    """The question attends to itself, then to the image; MFB or MFH merges what was attended.
+    """The question attends to itself, then to the image; MFB or MFH merges both results.
 
     Yu et al. 2017 (arXiv 1708.01471, section 4; MFB) and Yu et al. 2018 (arXiv 1708.03619; MFH).
     The glimpses of either side are concatenated. `pooled` is the merge, and the only token.

@@ -54,7 +54,7 @@ class ModalityAttention(Fusion):
 
 
 class DeepSets(Fusion):
-    """Both pooled vectors as the elements of a set: pooled, then a perceptron.
+    """Pools the image vector and the question vector as a set, then applies a perceptron.
 
         e_m = A_m x_m + a_m, scaled to length 1        # m: image, text
         pooled = MLP(pool_m(w_m e_m))

@@ -21,7 +21,7 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class MuRel(Fusion):
-    """Each region meets the question, then every other region; repeated with the same weights.
+    """Merges each region with the question, then with every other region, in repeated steps.
 
         s_i = merge(m_i, question)
         e_i = max_j [pairwise_merge(b_j, b_i) + pairwise_merge(s_j, s_i)]       # j = i included
@@ -29,10 +29,10 @@ class MuRel(Fusion):
         pooled = last_merge(max_i m_i, question)
 
     m_i are the regions (patches) and b_i their boxes (Cadene et al. 2019, arXiv 1902.09487, section
-    3). Each of the four merges has its own weights. `tokens` are the regions. Time and memory grow
-    with the square of their number, so use it for tens of regions rather than hundreds.
-    `record_attention` gives, as one glimpse, the share of the pooled features for which each region
-    has the maximum.
+    3). All steps share their weights; each of the four merges has its own. `tokens` are the
+    regions. Time and memory grow with the square of their number, so use it for tens of regions
+    rather than hundreds. `record_attention` gives, as one glimpse, the share of the pooled features
+    for which each region has the maximum.
 
     Args:
         image_dim, text_dim: widths of the inputs.

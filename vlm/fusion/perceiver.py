@@ -16,10 +16,10 @@ from vlm.fusion.initialize import xavier_uniform
 
 
 class GatedCrossAttention(Fusion):
-    """Flamingo's conditioning of words on an image (arXiv 2204.14198, sections 2.1 and 2.2).
+    """Words attend to a resampled image through gates, as in Flamingo (arXiv 2204.14198).
 
-    A `PerceiverResampler` turns any number of patches into a few latents; in each layer the words
-    attend to them, and the result enters through gates:
+    A `PerceiverResampler` turns any number of patches into a few latents (section 2.1); in each
+    layer the words attend to them, and the result enters through gates (section 2.2):
 
         words = words + tanh(alpha) Attention(LayerNorm(words) -> latents)
         words = words + tanh(beta) FFN(LayerNorm(words))
@@ -27,9 +27,9 @@ class GatedCrossAttention(Fusion):
 
     Flamingo's gates start closed, alpha = beta = 0, so its frozen language model starts unchanged.
     With a text encoder that is trained too, closed gates slow learning (docs/log.md, 2026-11-30),
-    so `first_gate` defaults to 1. Here the text encoder replaces the language model, so none of its
-    layers comes between two gated layers. Words whose image has no real patch stay as if the gate
-    alpha were closed. `tokens` are the words.
+    so `first_gate` defaults to 1. Flamingo puts layers of the language model between the gated
+    layers; here the text encoder comes before all of them. Words whose image has no real patch stay
+    as if the gate alpha were closed. `tokens` are the words.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -20,16 +20,16 @@ class PixelShuffle(Projector):
 
     A square's patches are put side by side, row by row, before the map W, which has no bias
     (Laurençon et al. 2024, arXiv 2408.12637, section 3.2; Shi et al. 2016, arXiv 1609.05158). So
-    1,024 patches become 64 tokens with a factor of 4. A square is real if one of its patches is;
-    the patches that it lacks are zeros. `pooled` is that of `Projector`.
+    1,024 patches become 64 tokens with a factor of 4. A square counts as real if at least one of
+    its patches is; its missing patches are zeros. `pooled` is that of `Projector`.
 
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
         factor: number of patches along a side of a square.
         columns: number of patches in a row of the grid; None for a square grid. If a question has
-            several images, the rows of each must be a multiple of `factor`, or a token would be of
-            two images; `VQAModel` checks that.
+            several images, the rows of each must be a multiple of `factor`; otherwise one token
+            would mix two images. `VQAModel` checks that.
 
     Raises:
         ValueError: several images without `columns`; at use, no `columns` and a number of patches

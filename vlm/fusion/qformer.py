@@ -16,12 +16,12 @@ from vlm.fusion.initialize import xavier_uniform
 
 
 class QFormer(Fusion):
-    """The Q-Former of BLIP-2 (arXiv 2301.12597, section 3.1), asked as in InstructBLIP.
+    """The Q-Former of BLIP-2 (arXiv 2301.12597); its queries read the question, as in InstructBLIP.
 
-    Learned queries and the words share self-attention; in every `cross_every`-th layer, the first
-    included, the queries then attend to the patches; queries and words have feed-forward networks
-    of their own, 4 * out_dim wide. Layers are post-normalised, as in BERT. The words see the image
-    only through the queries.
+    Learned queries and the words share self-attention (section 3.1); in every `cross_every`-th
+    layer, the first included, the queries then attend to the patches; queries and words have
+    feed-forward networks of their own, 4 * out_dim wide. Layers are post-normalised, as in BERT.
+    The words see the image only through the queries.
 
         x = LayerNorm([words, queries])
         x = LayerNorm(x + SelfAttention(x))
@@ -30,8 +30,8 @@ class QFormer(Fusion):
         pooled = (W mean(words) + a) * (V max(queries) + b)
 
     `tokens` are queries, then words, as BLIP-2's language model reads them; the queries replace the
-    patches. Under a `vlm.heads.LanguageModel`, which reads the question itself, the words say
-    nothing here, and the queries read the image alone. `pooled` follows BLIP-2's contrastive loss,
+    patches. Before a `vlm.heads.LanguageModel`, which reads the question itself, all words are the
+    same constant, and the queries read only the image. `pooled` follows BLIP-2's contrastive loss,
     which multiplies a vector of the text with each query and takes the highest value; here the
     products are not summed, and each channel has its own maximum.
 

@@ -16,14 +16,15 @@ from vlm.fusion.perceptron import perceptron
 
 
 class RelationNetwork(Fusion):
-    """A perceptron reads every pair of objects with the question; the mean goes through another.
+    """A perceptron reads each token pair with the question; another reads the mean of its results.
 
         pooled = f(mean_ij g([o_i, o_j, question]))             # i = j included
 
     o_i is a token with its place, the centre of its box from -1 to 1 (Santoro et al. 2017, arXiv
     1706.01427, equation 1 and section 4). g ends with a ReLU, and f with a linear layer. The paper
-    has a sum, which for any one number of tokens differs by a factor that f's first weights absorb;
-    from a sum over 49 x 49 pairs, though, outputs start in the thousands. The first layer of g on
+    sums over the pairs. For a fixed number of tokens, the mean differs only by a constant factor,
+    which f's first layer absorbs; with the sum over 49 x 49 pairs, outputs start in the thousands.
+    The first layer of g on
     [o_i, o_j, question] is a sum of three terms, so no pair is ever concatenated. Weights start as
     in He et al. 2015 (`he_uniform`), biases with zeros. Time and memory grow with the square of the
     number of tokens, so use it for tens of tokens rather than hundreds.
