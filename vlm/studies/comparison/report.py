@@ -185,7 +185,7 @@ def _accuracy(comparison: Comparison) -> Section:
 def _significance(comparison: Comparison) -> Section:
     best, differences = comparison.differences
     one_seed = len(comparison.plan.seeds) == 1
-    over = "images, for these trainings alone" if one_seed else "seeds and images"
+    over = "images, for these runs alone" if one_seed else "seeds and images"
     table = [["fusion", "difference in points", "p", "p (Holm)", "against the best"]]
     for row in differences:
         found = row.estimate
