@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: .* sets run.test itself"),
     "own, in full": (
         {"overrides": {"dataset.init_args.seed": 1}},
-        "overrides.dataset.init_args.seed: the comparison sets dataset.seed itself",
+        "overrides.dataset.init_args.seed: the comparison sets dataset.seed itself; .* the base",
     ),
     "entry": ({"fusions": {"a": 3}}, "fusions.a: got 3; expected a class path, or class_path"),
     "entry's key": (

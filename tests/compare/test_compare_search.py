@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT
+from optuna.trial import TrialState
 from rich.console import Console
 
 from vlm.cli.commands.tune import _setting
@@ -22,7 +25,7 @@ from vlm.cli.comparison_base import builder_of
 from vlm.cli.main import main
 from vlm.studies.comparison.plan import PlanError, read_plan
 from vlm.studies.comparison.runs import FINISHED, LOG, PLAN, Run, plan_run, train
-from vlm.studies.comparison.search import Trials, with_settings
+from vlm.studies.comparison.search import Trials, tune, with_settings
 from vlm.studies.comparison.search_space import Range, Search
 
 CONFIG: dict[str, Any] = {
@@ -224,6 +227,44 @@ def test_a_shorter_search_forgets_no_finished_trial(tmp_path: Path) -> None:
     assert search(tmp_path / "cut", trials=7).ended == 6, "one is missing, so it goes on"
 
 
+def test_a_trial_that_was_told_but_not_asked_again_leaves_its_number(tmp_path: Path) -> None:
+    begun = search(tmp_path, trials=2)
+    lost = begun.study.ask()
+    begun._number(lost)
+    begun.study.tell(lost, state=TrialState.FAIL)  # then the process was killed
+    trials = search(tmp_path, trials=2)
+    assert train(trials, [{}], console(), worker()) == []
+    assert [row["number"] for row in trials.history()] == [1, 2]
+
+
+def test_a_score_that_is_not_a_number_fails_its_trial(tmp_path: Path) -> None:
+    def broken(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        begun = worker()(run, environment)
+        begun.wait()
+        path = run.folder / "made/metrics.csv"
+        path.write_text("epoch,val_accuracy\n0,nan\n")
+        return begun
+
+    trials = search(tmp_path, trials=2)
+    train(trials, [{}], console(), broken)
+    assert [(row["end"], row["reason"]) for row in trials.history()] == [
+        ("fail", "its val_accuracy is not a number")
+    ] * 2
+
+
+@pytest.mark.parametrize("logger", [False, [{"class_path": "some.CSVLogger"}]])
+def test_metrics_that_would_be_elsewhere_are_refused(logger: Any, tmp_path: Path) -> None:
+    base = {"trainer": {"logger": logger}}
+    with pytest.raises(PlanError, match=r"a: trainer.logger: got .* reads the metrics.csv in each"):
+        tune("a", Search(2, SPACE), {}, base, dict, tmp_path, [{}], console(), "")
+
+
+def test_the_largest_seed_can_be_searched_with(tmp_path: Path) -> None:
+    trials = search(tmp_path)
+    trials.search = replace(trials.search, seed=2**32 - 1)
+    assert [run.seed for run in itertools.islice(trials.runs(), 2)] == [0, 0]
+
+
 def test_a_search_that_ended_before_its_trial_had_a_number_goes_on(tmp_path: Path) -> None:
     search(tmp_path).study.ask()
     trials = search(tmp_path)
@@ -292,6 +333,31 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "epochs twice": (
         {"search": {"trials": 3, "epochs": 1, "space": {"trainer.max_epochs": [3, 4]}}},
         "search.space.trainer.max_epochs: search.epochs sets it; remove one",
+    ),
+    "endless": (
+        {"search": {"trials": 3, "space": {"a.b": {"low": 1, "high": float("inf")}}}},
+        "expected a list of values, or {low: ..., high: ..., log: true}, both finite numbers",
+    ),
+    "a number as name": (
+        {"search": {"trials": 3, "space": {5: [1, 2]}}},
+        "search.space: got 5; expected settings with their values",
+    ),
+    "a checkpoint": (
+        {"search": {"trials": 3, "space": {"ckpt_path": ["a", "b"]}}},
+        "search.space.ckpt_path: the comparison sets ckpt_path itself; remove it",
+    ),
+    "a budget too, in short": (
+        {
+            "budget": 10,
+            "fusions": {
+                "a": {
+                    "class_path": "x",
+                    "width": "merge.init_args.out_dim",
+                    "search": {"merge.out_dim": [1, 2]},
+                }
+            },
+        },
+        "fusions.a.search.merge.out_dim: the budget solves for it; remove one of the two",
     ),
     "no mapping": (
         {"fusions": {"a": {"class_path": "x", "search": [1]}}},
@@ -395,6 +461,7 @@ def test_a_tuned_comparison(data: Path, tmp_path: Path) -> None:
     [
         (["data.seed=1,2"], "--search.data.seed: the comparison sets data.seed itself; remove it"),
         (["trainer.max_epochs=1,2", "--epochs", "1"], "trainer.max_epochs: got --epochs as well"),
+        (["a.lr=1,2", "--search", "a.init_args.lr=1,2"], "a.init_args.lr: got it twice; expected"),
     ],
 )
 def test_tune_refuses_what_it_sets(

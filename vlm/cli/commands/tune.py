@@ -39,7 +39,12 @@ def tune_command(arguments: Sequence[str]) -> None:
     parser = command_parser("tune", HELP, EXAMPLE)
     parser.add_argument("config", type=Path, help="a configuration of `vlm fit`")
     parser.add_argument(
-        "--search", nargs="+", required=True, metavar="NAME=VALUES", help="settings to tune"
+        "--search",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="NAME=VALUES",
+        help="settings to tune",
     )
     parser.add_argument("--trials", type=int, default=10, help="number of trials (default 10)")
     parser.add_argument("--epochs", type=int, help="epochs of a trial (those of the configuration)")
@@ -54,7 +59,7 @@ def tune_command(arguments: Sequence[str]) -> None:
         if value is not None and value < least:
             parser.error(f"--{name}: got {value}; expected {least} or more")
     try:
-        space = dict(map(_setting, given.search))
+        space = _space(given.search)
         check_free("--search", [name for name in space if not name.startswith("model.fusion.")])
         if given.epochs is not None and "trainer.max_epochs" in space:
             raise PlanError("--search: trainer.max_epochs: got --epochs as well; remove one.")
@@ -70,6 +75,18 @@ def tune_command(arguments: Sequence[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _space(texts: Sequence[str]) -> dict[str, Range]:
+    space: dict[str, Range] = {}
+    short = set()
+    for text in texts:
+        name, values = _setting(text)
+        if (brief := name.replace(".init_args", "")) in short:
+            raise PlanError(f"--search: {name}: got it twice; expected each setting once.")
+        short.add(brief)
+        space[name] = values
+    return space
 
 
 def _setting(text: str) -> tuple[str, Range]:

@@ -19,6 +19,7 @@ CONTROLS = ("question_only", "image_only", "image_shuffled")
 SET_HERE = (
     "model.fusion",
     "seed_everything",
+    "ckpt_path",
     "dataset.seed",
     "data.seed",
     "data.control",
@@ -218,10 +219,17 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
         raise PlanError(f"{key}.width: missing; the budget needs {_EXPECTED['width']}.")
     searched = value.get("search") or {}
     _expect(isinstance(searched, dict), f"{key}.search", searched, "space")
-    if sized and (both := [name for name in width if name in searched]):
+    ranges = _ranges(f"{key}.search", searched)
+    if sized and (both := [name for name in ranges if any(_within(one, name) for one in width)]):
         raise PlanError(f"{key}.search.{both[0]}: the budget solves for it; remove one of the two.")
     spec = {"class_path": class_path, "init_args": init_args}
-    return Entry(spec, tuple(width), _ranges(f"{key}.search", searched))
+    return Entry(spec, tuple(width), ranges)
+
+
+def _within(name: str, other: str) -> bool:
+    """Whether a dotted name, in which `init_args` may be left out, is another or lies in it."""
+    name, other = name.replace(".init_args", ""), other.replace(".init_args", "")
+    return name == other or name.startswith(f"{other}.")
 
 
 def _search(content: Any) -> Search | None:
@@ -244,6 +252,7 @@ def _search(content: Any) -> Search | None:
 def _ranges(key: str, content: dict[str, Any]) -> dict[str, Range]:
     found = {}
     for name, value in content.items():
+        _expect(isinstance(name, str), key, name, "space")
         made = read_range(value)
         if isinstance(made, str):
             raise PlanError(f"{key}.{name}: {made}.")
@@ -270,10 +279,10 @@ def check_free(key: str, names: Iterable[str]) -> None:
     """Refuse settings that the comparison makes itself."""
     for name in names:
         for own in SET_HERE:
-            # `dataset.seed` is short for `dataset.init_args.seed`.
-            short = name.replace(".init_args", "")
-            if short == own or short.startswith(f"{own}."):
-                raise PlanError(f"{key}.{name}: the comparison sets {own} itself; remove it.")
+            if _within(name, own):
+                generated = own == "dataset.seed"
+                base = " For another generated set, write the seed into the base." * generated
+                raise PlanError(f"{key}.{name}: the comparison sets {own} itself; remove it.{base}")
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlm.studies.comparison.search_space import Range, Search
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 SCORE = "val_accuracy"
 """What is tuned for: its highest value over the epochs of a trial."""
@@ -118,7 +120,8 @@ class Trials:
         """The trial's number, from 1 on: its earlier one if it runs again, or the next."""
         number = trial.user_attrs.get(NUMBER)
         if number is None:
-            taken = {row.user_attrs.get(NUMBER) for row in self.study.get_trials(deepcopy=False)}
+            rows = self.study.get_trials(deepcopy=False)
+            taken = {row.user_attrs.get(NUMBER) for row in rows if not _lost(row)}
             number = next(each for each in itertools.count(1) if each not in taken)
             trial.set_user_attr(NUMBER, number)
         return int(number)
@@ -155,10 +158,13 @@ class Trials:
         """Tell how the trial ended."""
         trial, *others = self._active.pop(run.folder)
         scores = scores_of(run)
+        finite = list(filter(math.isfinite, scores))
         if run.folder in self._pruned:
             self._tell(trial, "PRUNED", "it fell behind")
+        elif run.finished and finite:
+            self.study.tell(trial, max(finite))
         elif run.finished and scores:
-            self.study.tell(trial, max(scores))
+            self._tell(trial, "FAIL", f"its {SCORE} is not a number")
         else:
             self._tell(trial, "FAIL", f"see {run.folder / LOG}")
         for other in others:
@@ -183,8 +189,7 @@ class Trials:
             # None: the search was interrupted before the trial had its number.
             if (trial.user_attrs.get(NUMBER) or 0) > self.total:
                 continue
-            failed = trial.state.name == "FAIL"
-            if trial.state.is_finished() and not (failed and "reason" not in trial.user_attrs):
+            if trial.state.is_finished() and not _lost(trial):
                 last = max(trial.intermediate_values.values(), default=None)
                 rows.append(
                     {
@@ -195,6 +200,11 @@ class Trials:
                     | trial.user_attrs
                 )
         return rows
+
+
+def _lost(trial: FrozenTrial) -> bool:
+    """Whether an interruption ended the trial, which then runs again as another."""
+    return trial.state.name == "FAIL" and "reason" not in trial.user_attrs
 
 
 def tune(
@@ -223,10 +233,16 @@ def tune(
         data: digest of the questions; see `plan_run`.
 
     Raises:
-        PlanError: no trial was completed.
+        PlanError: no trial was completed, or its metrics would not be written to its folder.
     """
-
-    epochs = search.epochs
+    epochs, loggers = search.epochs, base["trainer"]["logger"]
+    for one in loggers if isinstance(loggers, list) else [loggers]:
+        if one is False or (isinstance(one, dict) and one["class_path"].endswith(".CSVLogger")):
+            found = "false" if one is False else "a CSVLogger"
+            raise PlanError(
+                f"{name}: trainer.logger: got {found}, but a search reads the metrics.csv in each "
+                f"trial's folder; remove this setting."
+            )
 
     def make(values: dict[str, Any]) -> Run:
         config = configure(values)
@@ -292,7 +308,7 @@ def _study(journal: Path, name: str, epochs: int) -> Study:
 def _sampler(seed: int, number: int) -> Any:
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed + 10_007 * number)
+    return TPESampler(seed=(seed + 10_007 * number) % 2**32)
 
 
 def _state(name: str) -> Any:

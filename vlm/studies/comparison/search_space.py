@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,8 +63,8 @@ def read_range(value: Any) -> Range | str:
         return f"got {value!r}; {expected}"
     low, high, log = number_of(value["low"]), number_of(value["high"]), value.get("log", False)
     numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (low, high))
-    if not numbers or not isinstance(log, bool):
-        return f"got {value!r}; {expected}, both numbers"
+    if not numbers or not all(map(math.isfinite, (low, high))) or not isinstance(log, bool):
+        return f"got {value!r}; {expected}, both finite numbers"
     if not low < high or (log and low <= 0):
         above = " above 0" if log else ""
         return f"got {low} to {high}; expected two numbers{above}, the first below the second"
