@@ -117,7 +117,7 @@ def test_what_the_user_gave_stays(tmp_path: Path) -> None:
     run, folder = RunOptions(folder=str(tmp_path), name="mine"), tmp_path / "mine/now"
     given = logger("CSVLogger", save_dir="elsewhere", name="lightning_logs", version=None)
     filled = with_defaults(given, run, folder)
-    assert filled.init_args == Namespace(save_dir="elsewhere", name="", version="")
+    assert filled.init_args == Namespace(save_dir="elsewhere", name="", version="now")
     assert with_defaults([True, None], run, folder) == [True, None]
 
 

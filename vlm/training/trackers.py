@@ -84,7 +84,7 @@ def _defaults(cls: type, run: RunOptions, folder: Path) -> dict[str, Any]:
     if issubclass(cls, CometLogger):
         return {"project": run.name, "name": name}
     if issubclass(cls, (CSVLogger, TensorBoardLogger)):
-        return {"save_dir": str(folder), "name": "", "version": ""}
+        return {"name": "", "version": name}  # in the `save_dir` that they cannot do without
     return {}
 
 
