@@ -70,7 +70,7 @@ class VQAModel(nn.Module):
             _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
         _check_prompt(text_encoder, fusion, head)
         if isinstance(text_encoder, Prompt):
-            _freeze_unread(fusion)
+            freeze_unread(fusion)
         if isinstance(fusion, PixelShuffle):
             _check_grid(image_encoder, fusion)
         self.image_encoder = image_encoder
@@ -232,7 +232,7 @@ def _check_grid(image_encoder: ImageEncoder, fusion: PixelShuffle) -> None:
         )
 
 
-def _freeze_unread(fusion: Fusion) -> None:
+def freeze_unread(fusion: Fusion) -> None:
     """Freeze what only `pooled` depends on: a language model reads the tokens alone."""
     was = fusion.training
     fusion.eval()

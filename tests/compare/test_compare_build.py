@@ -18,7 +18,7 @@ from conftest import ROOT, rest_slow, shared_data
 
 from vlm.cli.comparison_base import _gpus, builder_of
 from vlm.studies.comparison.build import Builder, quiet, trainable
-from vlm.studies.comparison.plan import PlanError, read_plan
+from vlm.studies.comparison.plan import Plan, PlanError, read_plan
 from vlm.studies.comparison.runs import plan_run
 
 CROSS = {"class_path": "vlm.fusion.CrossAttention"}
@@ -97,6 +97,50 @@ def test_a_budget_is_met(data: Path, tmp_path: Path) -> None:
         else:
             merge = variant.fusion["init_args"]["merge"]["init_args"]
             assert merge["hidden_dims"] == [256, merge["out_dim"]]
+
+
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [
+        ("fusion", {"frozen": True}),
+        ("head", {"frozen": True}),
+        ("fusion", {"lora": {"rank": 2, "layers": ["layers.0.words_to_patches.query"]}}),
+        ("head", {"lora": {"rank": 2, "layers": ["layers.0"]}}),
+    ],
+)
+def test_what_the_runs_do_not_train_is_not_counted(
+    part: str, how: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    if "lora" in how:
+        pytest.importorskip("peft")
+    tuned = {"dataset.root": str(data), "model": {"tuning": {part: how}}}
+    only = {"fusions": {"cross": CROSS}, "controls": ["image_only"]}
+    made = builder(data, tmp_path, overrides=tuned, **only)
+    task = made.base.task.model
+    *_, control = made.variants()
+    assert control.joint_parameters == trainable(task.fusion) + trainable(task.head)
+    plain = builder(data, tmp_path, **only).variants()[-1]
+    assert control.joint_parameters < plain.joint_parameters
+    model = made.model_of(control.fusion)
+    assert trainable(getattr(model, part)) == trainable(getattr(task, part))
+
+
+def test_a_tracker_is_as_the_base_has_it(data: Path, tmp_path: Path) -> None:
+    """Or each call would compare other configurations: the run's name is the time."""
+    logger = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "all"}}
+    options = {"dataset.root": str(data), "trainer": {"logger": logger}}
+    config = builder(data, tmp_path, overrides=options).run_config()
+    asked = config["trainer"]["logger"]["init_args"]
+    assert (asked["save_dir"], asked["name"], asked["version"]) == ("all", "lightning_logs", None)
+
+
+def test_a_base_that_continues_a_run_is_refused(data: Path, tmp_path: Path, run: Path) -> None:
+    path = tmp_path / "base.yaml"
+    base = yaml.safe_load((run / "config.yaml").read_text()) | {"ckpt_path": str(run)}
+    path.write_text(yaml.safe_dump(base))
+    plan = Plan(path=path, base=path, fusions={})
+    with pytest.raises(PlanError, match=r"ckpt_path: got .*, but each run starts anew; remove it"):
+        builder_of(plan)
 
 
 def test_runs_are_told_apart_by_all_that_matters(data: Path, tmp_path: Path) -> None:

@@ -30,9 +30,16 @@ def builder_of(plan: Plan) -> Builder:
         raise PlanError(f"{plan.path}: base {plan.base} with the overrides: {reason}") from error
     except READABLE as error:
         raise PlanError(f"{plan.path}: base {plan.base}: {error}") from error
+    config = cli.plain_config()
+    if config["ckpt_path"]:
+        raise PlanError(
+            f"{plan.path}: ckpt_path: got {config['ckpt_path']}, but each run starts anew; remove "
+            f"it from the base. To start from its weights, set model.tuning.init_from."
+        )
+    config["trainer"]["logger"] = cli.asked_logger
     parser = ConciseParser()
     parser.add_argument("--fusion", type=Fusion, required=True)
-    base = Base(cli.model, cli.datamodule, cli.trainer, cli.plain_config(), parser)
+    base = Base(cli.model, cli.datamodule, cli.trainer, config, parser)
     return Builder(plan, base, explain)
 
 

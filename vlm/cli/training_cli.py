@@ -241,7 +241,16 @@ def _refuse_linked(model: Namespace) -> None:
 
 
 class Untrained(VQACLI):
-    """Everything of a training but the training itself."""
+    """Everything of a training but the training itself.
+
+    Attributes:
+        asked_logger: configuration of `trainer.logger` as given: `plain_config` has names and
+            places of this run in it.
+    """
+
+    def before_instantiate_classes(self) -> None:
+        self.asked_logger = self.plain_config()["trainer"]["logger"]
+        super().before_instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass

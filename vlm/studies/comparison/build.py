@@ -23,10 +23,12 @@ from vlm.datasets.base import Split
 from vlm.datasets.table import digest_of, digest_of_rest
 from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead
-from vlm.model import VQAModel
+from vlm.model import VQAModel, freeze_unread
 from vlm.studies.comparison.budget import BudgetError, solve_width
 from vlm.studies.comparison.plan import Entry, Plan, PlanError
 from vlm.studies.comparison.search import with_settings
+from vlm.text import Prompt
+from vlm.training.finetuning.plan import prepare_part
 from vlm.training.readable import READABLE
 from vlm.training.task import VQATask
 
@@ -203,11 +205,8 @@ class Builder:
 
     def model_of(self, fusion: dict[str, Any]) -> VQAModel:
         """Build a model from copies of the base's encoders, this fusion and a matching head."""
-        made = self._fusion(fusion)
-        if self.model.fusion.max_images > 1:
-            made.take_images(self.model.fusion.max_images)
         encoders = copy.deepcopy((self.model.image_encoder, self.model.text_encoder))
-        return VQAModel(*encoders, made, self._head(made))
+        return VQAModel(*encoders, *self._joint(fusion))
 
     def _variant(
         self, name: str, control: str | None, config: dict[str, Any], widths: dict[str, int]
@@ -262,8 +261,7 @@ class Builder:
 
     def _count(self, spec: dict[str, Any]) -> int:
         def count() -> int:
-            fusion = self._fusion(spec)
-            return trainable(fusion) + trainable(self._head(fusion))
+            return sum(map(trainable, self._joint(spec)))
 
         try:
             with torch.device("meta"):  # allocates no memory and draws no random numbers
@@ -292,6 +290,19 @@ class Builder:
             if name in spec["init_args"]:
                 raise PlanError(f"init_args.{name}: comes from the encoder; remove it.")
         return {"class_path": spec["class_path"], "init_args": {**spec["init_args"], **dims}}
+
+    def _joint(self, spec: dict[str, Any]) -> tuple[Fusion, AnswerHead]:
+        """A new fusion with its head, of which the same is trained as in the runs."""
+        fusion, tuning = self._fusion(spec), self.base.task.tuning
+        if self.model.fusion.max_images > 1:
+            fusion.take_images(self.model.fusion.max_images)
+        head = self._head(fusion)
+        if isinstance(self.model.text_encoder, Prompt):
+            freeze_unread(fusion)
+        prepare_part(fusion, tuning.fusion, "model.tuning.fusion")
+        # The configuration of a head has its LoRA.
+        prepare_part(head, replace(tuning.head, lora=None), "model.tuning.head")
+        return fusion, head
 
     def _fusion(self, spec: dict[str, Any]) -> Fusion:
         parser = self.base.parser

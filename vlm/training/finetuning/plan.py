@@ -214,20 +214,24 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
         ImportError: LoRA without peft.
     """
     for unit in _units(model, tuning):
-        part, how, setting = unit.module, unit.how, f"model.tuning.{unit.setting}"
-        if how.lora is not None:
-            try:
-                add_lora(part, how.lora)
-            except ValueError as error:
-                raise ValueError(f"{setting}.{error}") from None
-        if how.keep_statistics and not _normalisations(part):
-            raise ValueError(
-                f"{setting}.keep_statistics: got true, but {type(part).__name__} has no "
-                "batch normalisation; leave it out."
-            )
-        if how.frozen:
-            part.requires_grad_(False)
-            part.train_new()
+        prepare_part(unit.module, unit.how, f"model.tuning.{unit.setting}")
+
+
+def prepare_part(part: Part, how: PartTuning, setting: str) -> None:
+    """`prepare` for one part; `setting` is the name of its tuning in error messages."""
+    if how.lora is not None:
+        try:
+            add_lora(part, how.lora)
+        except ValueError as error:
+            raise ValueError(f"{setting}.{error}") from None
+    if how.keep_statistics and not _normalisations(part):
+        raise ValueError(
+            f"{setting}.keep_statistics: got true, but {type(part).__name__} has no batch "
+            "normalisation; leave it out."
+        )
+    if how.frozen:
+        part.requires_grad_(False)
+        part.train_new()
 
 
 def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
