@@ -29,6 +29,7 @@ SET_HERE = (
     "run.test",
 )
 """Settings that the comparison makes itself, so `overrides` must not."""
+_OTHER_SET = " To draw another generated set, write its seed into the base."
 
 
 class PlanError(ValueError):
@@ -280,9 +281,8 @@ def check_free(key: str, names: Iterable[str]) -> None:
     for name in names:
         for own in SET_HERE:
             if _within(name, own):
-                generated = own == "dataset.seed"
-                base = " For another generated set, write the seed into the base." * generated
-                raise PlanError(f"{key}.{name}: the comparison sets {own} itself; remove it.{base}")
+                more = "" if own != "dataset.seed" else _OTHER_SET
+                raise PlanError(f"{key}.{name}: the comparison sets {own} itself; remove it.{more}")
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
