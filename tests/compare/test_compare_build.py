@@ -139,7 +139,7 @@ def test_a_base_that_continues_a_run_is_refused(data: Path, tmp_path: Path, run:
     base = yaml.safe_load((run / "config.yaml").read_text()) | {"ckpt_path": str(run)}
     path.write_text(yaml.safe_dump(base))
     plan = Plan(path=path, base=path, fusions={})
-    with pytest.raises(PlanError, match=r"ckpt_path: got .*, but each run starts anew; remove it"):
+    with pytest.raises(PlanError, match=r"ckpt_path: got .*, but a comparison starts new runs; "):
         builder_of(plan)
 
 

@@ -33,8 +33,8 @@ def builder_of(plan: Plan) -> Builder:
     config = cli.plain_config()
     if config["ckpt_path"]:
         raise PlanError(
-            f"{plan.path}: ckpt_path: got {config['ckpt_path']}, but each run starts anew; remove "
-            f"it from the base. To start from its weights, set model.tuning.init_from."
+            f"{plan.path}: ckpt_path: got {config['ckpt_path']}, but a comparison starts new "
+            f"runs; remove it from the base. To start from its weights, set model.tuning.init_from."
         )
     config["trainer"]["logger"] = cli.asked_logger
     parser = ConciseParser()

@@ -28,7 +28,7 @@ class GatedCrossAttention(Fusion):
     Flamingo's gates start closed, alpha = beta = 0, so its frozen language model starts unchanged.
     With a text encoder that is trained too, closed gates slow learning (docs/log.md, 2026-11-30),
     so `first_gate` defaults to 1. Flamingo puts layers of the language model between the gated
-    layers; here the text encoder comes before all of them. Words whose image has no real patch stay
+    layers; here the text encoder comes first. Words whose image has no real patch stay
     as if the gate alpha were closed. `tokens` are the words.
 
     Args:
